@@ -10,7 +10,7 @@ The command is run once before, so that what is imported and registered at first
 training is short, since each further step takes the same way again.
 
 The first row is the whole command: two trainings, one query, all that checks and records them. The
-second is the round alone, between two events `on_round` of a tracker.
+second is the round alone, between two calls of `on_round` of the command's own progress.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import io
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -36,14 +36,7 @@ PACKAGE = str(Path(skal.__file__).parent)
 COMMAND = ("run", "--dataset", "digits", "--strategy", "margin", "--n-rounds", "1", "--steps", "10")
 
 
-class EndOfRound(skal.Tracker):
-    """Marks where in the calls a round is whole."""
-
-    def on_round(self, row: Mapping[str, Any]) -> None:
-        pass
-
-
-MARK = EndOfRound.on_round.__code__
+END_OF_ROUND = "Progress.on_round"
 
 
 @contextmanager
@@ -53,8 +46,7 @@ def listening() -> Iterator[list[CodeType]]:
 
     def hear(frame: FrameType, event: str, _argument: Any) -> None:
         code = frame.f_code
-        ours = code is MARK or code.co_filename.startswith(PACKAGE)
-        if event == "call" and ours and code.co_name[0] != "<":
+        if event == "call" and code.co_filename.startswith(PACKAGE) and code.co_name[0] != "<":
             calls.append(code)
 
     threading.setprofile(hear)
@@ -66,23 +58,22 @@ def listening() -> Iterator[list[CodeType]]:
         threading.setprofile(None)
 
 
-def listen(*arguments: str) -> list[CodeType]:
+def listen() -> list[CodeType]:
     """Run the command; return the functions that it called, one after the other."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         out = str(Path(folder) / "run")
         with listening() as calls:
-            skal_command([*COMMAND, *arguments, "--out", out], standalone_mode=False)
+            skal_command([*COMMAND, "--out", out], standalone_mode=False)
     return calls
 
 
 def rounds(calls: Sequence[CodeType]) -> list[list[CodeType]]:
-    """Return what is called before each end of a round, without the tracker that marks it."""
+    """Return what is called up to each end of a round."""
     parts: list[list[CodeType]] = [[]]
     for code in calls:
-        if code is MARK:
+        parts[-1].append(code)
+        if code.co_qualname.endswith(END_OF_ROUND):
             parts.append([])
-        else:
-            parts[-1].append(code)
     return parts
 
 
@@ -96,9 +87,8 @@ def figures(calls: Sequence[CodeType]) -> tuple[int, int, int]:
 def main() -> None:
     """Listen, and print."""
     listen()
-    whole = figures(listen())
-    skal.TRACKERS.add("mark-rounds", EndOfRound, summary="for this benchmark")
-    alone = figures(rounds(listen("--track", "mark-rounds"))[1])
+    calls = listen()
+    whole, alone = figures(calls), figures(rounds(calls)[1])
     report(
         "The way of one round through the package",
         ("what", "functions", "files", "changes of file"),

@@ -80,7 +80,7 @@ class Pool:
         """
         in_play = (self._y_valid == MISSING_LABEL) & ~self._excluded
         rows = np.flatnonzero(in_play & ((self._y != MISSING_LABEL) | ~self._withheld))
-        return None if len(rows) == len(self) else rows
+        return None if len(rows) == len(self.X) else rows
 
     def memo(self, rows: NDArray[np.int64] | None) -> dict[Any, Any]:
         """Return a cache of results on some images (None for all) that do not depend on labels; it
@@ -117,7 +117,7 @@ class Pool:
             raise DataError(f"got {counted(what.size, 'label')} for {counted(where.size, 'image')}")
         if not len(where):
             return
-        for name, values, most in (("index", where, len(self)), ("label", what, self.n_classes)):
+        for name, values, most in (("index", where, len(self.X)), ("label", what, self.n_classes)):
             if not np.issubdtype(values.dtype, np.integer):
                 raise DataError(f"{name} of type {values.dtype}; expected integers")
             if values.min() < 0 or values.max() >= most:

@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -34,6 +35,16 @@ from .training import ImageNet
 
 SAMPLE = 1000
 """Images from which the mean and standard deviation of features are estimated."""
+UNCHECKED: Mapping[str, Any] = MappingProxyType(
+    {
+        "ensure_min_samples": 0,
+        "ensure_min_features": 0,
+        "allow_nd": True,
+        "dtype": None,
+        "ensure_all_finite": False,
+    }
+)
+"""scikit-learn's checks of X: none, since they are slow for float16; see `_features`."""
 
 
 @shows_settings(ClassifierSettings)
@@ -257,9 +268,7 @@ class ImageClassifier(FittedNetwork):
             inputs, labels, _ = self._features(backbone, X, labels, None)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", FEW_LABELS, UserWarning)
-            inputs, labels, _ = trained._validate_data(
-                X=inputs, y=labels, **trained._validate_data_kwargs()
-            )
+            inputs, labels, _ = trained._validate_data(inputs, labels, check_X_dict={**UNCHECKED})
         with torch_seed(seed), self.neural_net_.restored_on_error():
             trained._train(inputs, labels, weights)
         trained.n_partial_fits_ = calls
@@ -374,7 +383,7 @@ class ImageClassifier(FittedNetwork):
 
     def _build(self, X: Images | Features, y: NDArray[Any]) -> tuple[Any, NDArray[np.int64]]:
         """Build a network with new weights, and return X and the columns of the labels y."""
-        X, y, _ = self._validate_data(X=X, y=y, **self._validate_data_kwargs())
+        X, y, _ = self._validate_data(X, y, check_X_dict={**UNCHECKED})
         _, criterion, _ = self._net_parts(X, y)
         params = net_params(self, X)
         self.neural_net_ = ImageNet(ImageModule, criterion=criterion, **params).initialize()
@@ -383,12 +392,6 @@ class ImageClassifier(FittedNetwork):
         if X.ndim == 4:
             self.image_shape_ = tuple(int(side) for side in X.shape[1:])
         return X, y
-
-    def _validate_data_kwargs(self) -> dict[str, Any]:
-        """Leave out scikit-learn's check of all numbers, slow for float16; `_features` checks."""
-        options: dict[str, Any] = super()._validate_data_kwargs()
-        options["check_X_dict"]["ensure_all_finite"] = False
-        return options
 
     def _train(self, X: Any, y: NDArray[np.int64], weights: NDArray[np.float64] | None) -> None:
         """Train on the labelled images, if any, without keeping pages of a memmap in memory."""

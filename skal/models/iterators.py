@@ -23,6 +23,8 @@ from ..datasets.base import Images
 from .devices import computing_on
 
 BYTES_AT_ONCE = 2**26
+OWN_MEMORY = frozenset({"cuda"})
+"""Devices with a memory of their own, which may hold all images."""
 
 Result = TypeVar("Result")
 Span = tuple[int, int]
@@ -56,8 +58,8 @@ class SliceBatches:
         return max(math.ceil(self._n / self.batch_size), 1)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        pool = resident(self.X, self.device)
         images: Iterator[Tensor] = map(self._pixels, self._spans())
+        pool = resident(self.X, self.device) if self.device.type in OWN_MEMORY else None
         if pool is not None:
             images = (self._of_pool(pool, span) for span in self._spans())
         elif self.device.type == "cuda":
@@ -180,14 +182,8 @@ def resident(X: Images, device: torch.device) -> Tensor | None:
 
 def copied(X: Images, device: torch.device) -> Tensor | None:
     """Return a copy of all images on a GPU if they fit into half of its free memory; else None."""
-    return _copy_to(device, X) if _has_room(device, X) else None
-
-
-def _has_room(device: torch.device, X: Images) -> bool:
-    if device.type != "cuda":
-        return False
     free, _ = torch.cuda.mem_get_info(device)
-    return bool(X.nbytes <= free / 2)
+    return _copy_to(device, X) if X.nbytes <= free / 2 else None
 
 
 def _copy_to(device: torch.device, X: Images) -> Tensor:

@@ -19,7 +19,7 @@ from ..models.classifier import ImageClassifier
 from ..models.committee import Committee
 from ..strategies.memory import Sizes, affordable, shown, within_reach
 from ..strategies.resolve import Strategy
-from ..strategies.scores import ScoreRequest, Scores, score_pool
+from ..strategies.scores import Scores, score_pool
 from ..strategies.selection import draw_rows, select
 from .config import RunConfig
 
@@ -130,7 +130,7 @@ class Choice:
         else:
             n_candidates = min(max(self.max_candidates, self.n), n_left)
         if n < n_left and classifier is not None:
-            embedded = embeddings or strategy.needs_embeddings
+            embedded = embeddings or strategy.request.embeddings
             width = embedding_width(classifier, pool.X) if embedded else 0
             sizes = Sizes(n_candidates, len(pool.labeled), n, pool.n_classes, width)
             n_candidates = affordable(strategy, sizes, device=str(classifier.neural_net_.device))
@@ -153,12 +153,8 @@ class Choice:
         if strategy.needs == "committee":
             committee = Committee(classifier, strategy.n_samples, random_state=self.seed)
             committee.fit(pool.X, pool.y)
-        request = ScoreRequest(
-            current.embeddings or strategy.needs_embeddings,
-            strategy.n_samples,
-            strategy.needs_gradient_length,
-            committee,
-        )
+        embeddings = current.embeddings or strategy.request.embeddings
+        request = replace(strategy.request, embeddings=embeddings, committee=committee)
         rows = current.rows
         scores = score_pool(classifier, pool.X, request, rows=rows, random_state=self.seed)
         # with a solved head, embeddings are the same in all rounds

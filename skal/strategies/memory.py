@@ -82,7 +82,7 @@ def shown(strategy: Strategy, n_candidates: int, n_picks: int) -> int:
     ten times the batch; a warning is logged if these are not all.
     """
     fewer = max(int(strategy.facts.get("most", MOST_EMBEDDED)), TIMES_PICKED * n_picks)
-    if not strategy.needs_embeddings or n_candidates <= fewer:
+    if not strategy.request.embeddings or n_candidates <= fewer:
         return n_candidates
     _log.warning(
         "%s: choosing among %d of %d images, drawn at random (set max_candidates to change that "

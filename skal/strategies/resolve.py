@@ -17,6 +17,7 @@ from ..datasets.base import MISSING_LABEL
 from .base import BatchStrategy
 from .catalogue import NEEDS, SCIKIT_ACTIVEML, STRATEGIES
 from .clustering import ManyMeans
+from .scores import ScoreRequest
 
 _SET_BY_SKAL = frozenset(("missing_label", "random_state", "classes"))
 _NEEDS_BY_KEYWORD = {"clf": "scores", "estimator": "scores", "ensemble": "samples"}
@@ -108,19 +109,18 @@ class Strategy:
             return tuple(self.make(0).reads)
 
     @cached_property
-    def needs_embeddings(self) -> bool:
+    def request(self) -> ScoreRequest:
+        """What to compute for the images that it sees."""
+        embeddings = bool(self.facts.get("embeddings", self.needs_model))
         if self.reads is not None:
-            return bool({"embeddings", "labeled"} & set(self.reads))
-        return bool(self.facts.get("embeddings", self.needs_model))
+            embeddings = bool({"embeddings", "labeled"} & set(self.reads))
+        lengths = "gradient_length" in (self.reads or ())
+        return ScoreRequest(embeddings, self.n_samples, lengths)
 
     @cached_property
     def needs_labeled(self) -> bool:
         """Whether labelled images must be scored, too; True if unknown."""
         return self.reads is None or "labeled" in self.reads
-
-    @cached_property
-    def needs_gradient_length(self) -> bool:
-        return "gradient_length" in (self.reads or ())
 
     @cached_property
     def n_samples(self) -> int:
@@ -139,7 +139,7 @@ class Strategy:
     def memory(self, *, scored: bool) -> dict[str, float]:
         """Return the bytes needed for a query and its scores, in the form of the fact `memory`."""
         terms = dict(self.facts.get("memory", {}))
-        parts = {"nC": True, "nD": self.needs_embeddings, "nTC": self.n_samples > 0}
+        parts = {"nC": True, "nD": self.request.embeddings, "nTC": self.n_samples > 0}
         for letters in (letters for letters, needed in parts.items() if needed):
             terms[letters] = terms.get(letters, 0) + (4 if scored else 8)
         if self.needs == "committee" and not scored:

@@ -67,6 +67,6 @@ def made_up_scores(strategy: Strategy, ties: bool = False, **sizes: int) -> Scor
     scores = example_scores(ties, n_samples=strategy.n_samples, **sizes)
     return replace(
         scores,
-        embeddings=scores.embeddings if strategy.needs_embeddings else None,
-        gradient_length=scores.gradient_length if strategy.needs_gradient_length else None,
+        embeddings=scores.embeddings if strategy.request.embeddings else None,
+        gradient_length=scores.gradient_length if strategy.request.gradient_length else None,
     )

@@ -124,9 +124,10 @@ class TestAsAStrategy:
         assert picked[0][6:] == left[np.argsort(-lengths)[:5]].tolist()
 
     def test_gradients_of_all_layers_are_computed_only_when_asked_for(self) -> None:
-        assert resolve_strategy("expected-gradient-length", {"layers": "all"}).needs_gradient_length
-        assert not resolve_strategy("expected-gradient-length").needs_gradient_length
-        assert not resolve_strategy("badge").needs_gradient_length
+        of_all = resolve_strategy("expected-gradient-length", {"layers": "all"})
+        assert of_all.request.gradient_length
+        assert not resolve_strategy("expected-gradient-length").request.gradient_length
+        assert not resolve_strategy("badge").request.gradient_length
 
     def test_a_classifier_without_gradients_is_named(self) -> None:
         from skactiveml.classifier import ParzenWindowClassifier

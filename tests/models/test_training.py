@@ -602,11 +602,11 @@ class TestResident:
     """A pool that a GPU holds; the CPU stands for one."""
 
     @pytest.fixture(autouse=True)
-    def room(self, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-        room = [True]
-        monkeypatch.setattr(batches_module, "_has_room", lambda device, X: room[0])
-        monkeypatch.setattr(batches_module, "_RESIDENT", {})
-        return room
+    def free(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Free bytes, of which half may be used."""
+        free = [2**30]
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 2**30))
+        return free
 
     def test_it_is_copied_once_while_it_lives(self) -> None:
         X = np.arange(30, dtype=np.uint8).reshape(5, 1, 2, 3)
@@ -615,20 +615,25 @@ class TestResident:
         assert first is not None
         assert np.array_equal(first.numpy(), X)
         assert resident(X, torch.device("cpu")) is first
+        n_held = len(batches_module._RESIDENT)
         del X
-        assert not batches_module._RESIDENT
+        assert len(batches_module._RESIDENT) == n_held - 1
 
-    def test_it_is_not_kept_if_it_may_change_or_does_not_fit(self, room: list[bool]) -> None:
+    def test_it_is_not_kept_if_it_may_change_or_does_not_fit(self, free: list[int]) -> None:
         X = np.zeros((5, 1, 2, 3), np.uint8)
         assert resident(X, torch.device("cpu")) is None
         X.flags.writeable = False
-        room[0] = False
+        free[0] = 2 * X.nbytes - 1
         assert resident(X, torch.device("cpu")) is None
+        free[0] += 1
+        assert resident(X, torch.device("cpu")) is not None
 
     def test_a_run_is_the_same_with_it(
-        self, tiny: skal.ImageDataset, room: list[bool], monkeypatch: pytest.MonkeyPatch
+        self, tiny: skal.ImageDataset, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings = {**FAST, "max_candidates": 40}
+        expected = skal.run(tiny, "badge", **settings, seed=3)
+        monkeypatch.setattr(batches_module, "OWN_MEMORY", {"cpu"})
         copied: list[int] = []
         copy_to = batches_module._copy_to
         monkeypatch.setattr(
@@ -636,8 +641,6 @@ class TestResident:
         )
         found = skal.run(tiny, "badge", **settings, seed=3)
         assert copied.count(90) == 1  # the pool, once for all rounds
-        room[0] = False
-        expected = skal.run(tiny, "badge", **settings, seed=3)
         assert found.queries == expected.queries
         X = tiny.X_test
         assert np.array_equal(

@@ -64,7 +64,7 @@ class TestPlugins:
         settings = {"model": "lenet", "n_init": 6, "n_query": 4, "n_rounds": 1, "steps": 1}
         for strategy in ("test-plugin", Variance):
             chosen = resolve_strategy(strategy)
-            assert (chosen.needs, chosen.n_samples, chosen.needs_embeddings) == ("samples", 20, 0)
+            assert (chosen.needs, chosen.n_samples, chosen.request.embeddings) == ("samples", 20, 0)
             check_strategy(strategy)
             assert skal.run(tiny, strategy, **settings).summary["n_labeled"] == 10
 

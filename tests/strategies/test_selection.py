@@ -119,7 +119,7 @@ class TestSelect:
         chosen = resolve_strategy(MCDropoutBALD(n_samples=5, random_state=3))
         assert dict(chosen.given) == {"n_samples": 5}
         assert chosen.n_samples == 5
-        assert not chosen.needs_embeddings
+        assert not chosen.request.embeddings
         assert resolve_strategy(Badge).params == resolve_strategy("badge").params
 
     def test_auto_is_another_name_of_clue(self) -> None:
