@@ -33,13 +33,13 @@ def make_files(folder: Path, n: int) -> None:
 
 def measure(folder: Path) -> None:
     from skal.datasets.index import find_images
-    from skal.datasets.pixel_cache import fingerprint
+    from skal.datasets.pixel_cache import states_of
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     files = find_images(folder)
     listed = time.perf_counter()
-    fingerprint(folder, files)
+    states_of(folder, files)
     looked = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps([len(files), listed - start, looked - listed, before, peak]))

@@ -55,6 +55,15 @@ def hashes_of(images: NDArray[Any]) -> Hashes:
     return np.frombuffer(bytes(hashes), f"S{KEY_BYTES}")
 
 
+def find_rows(known: Hashes, wanted: Hashes) -> NDArray[np.int64]:
+    """Return the position of each wanted hash among the known ones, -1 for missing ones."""
+    order = np.argsort(known)
+    rows: NDArray[np.int64] = np.append(order, -1)[np.searchsorted(known, wanted, sorter=order)]
+    found = rows >= 0
+    rows[found] = np.where(known[rows[found]] == wanted[found], rows[found], -1)
+    return rows
+
+
 def kept_hashes(images: NDArray[Any], path: Path) -> Hashes:
     """Return the hashes of images that never change, cached in a file."""
 

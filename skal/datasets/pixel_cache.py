@@ -1,4 +1,7 @@
-"""The cache of a folder's decoded pixels, written in shards, so that a stop loses one at most."""
+"""The cache of a folder's decoded pixels, written in shards, so that a stop loses one at most.
+
+When files of a folder change, the pixels of the others are copied from the cache before.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,38 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from glob import escape
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.durable import remove_leftovers, sha256, write_atomic
 from ..core.errors import DataError
-from ..core.kept import Facts, kept, told_where
-from ..core.memory import gib
+from ..core.kept import Facts, find, forget, kept, told_where
+from ..core.memory import gib, take_mapped
 from ..core.progress import progress
 from ..core.text import counted, plural
 from .base import Images
-from .decoding import DECODER_VERSION, UNDECIDED, Decoded, Decoding, decode_many
+from .decoding import CHUNK_BYTES, DECODER_VERSION, UNDECIDED, Decoded, Decoding, decode_many
 from .deep import Ranges
 from .formats import TIFF, asked_for, installed, is_installed, page_of
-from .hashes import kept_hashes, with_hashes
+from .hashes import Hashes, find_rows, kept_hashes, with_hashes
 from .index import ImageFile
 from .survey import survey
 
 SHARD_BYTES = 2**26
 """Bytes of pixels that are synced to disk before the progress file records them."""
-PIXELS, PROGRESS, HASHES = "pixels.npy", "progress.json", "hashes.npy"
+PIXELS, PROGRESS, STATES, HASHES = "pixels.npy", "progress.json", "states.npy", "hashes.npy"
+STATE_BYTES = 16
+UNUSED_SECONDS = 86_400.0
+"""Time without use after which a cache of an earlier state of a folder may be removed."""
 
 _log = logging.getLogger("skal")
 
@@ -47,6 +57,16 @@ class Folder(NamedTuple):
     how: Decoding
 
 
+class _Source(NamedTuple):
+    """What is decoded, and `kind`, which caches of other states of the folder share."""
+
+    root: Path
+    paths: Sequence[str]
+    states: Hashes
+    how: Decoding
+    kind: str
+
+
 def decode_all(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Path) -> Folder:
     """Decode all files into one uint8 memmap, shape (n_kept, 3, size, size), or open the cached one
     in `cache_dir`, whose name has a hash of paths, sizes, times and decoding options.
@@ -56,17 +76,22 @@ def decode_all(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Pat
     other processes wait. A `DataError` is raised if the memmap cannot be written or the system
     failed to read a file.
     """
-    contents, paths = fingerprint(root, files), [file.path for file in files]
+    states, paths = states_of(root, files), [file.path for file in files]
+    contents = _contents(states)
     # 40 characters keep the file names below the limit of file systems
     name = root.resolve().name[:40]
     with told_where("the decoded images", cache_dir):
         how, tiff = _as_surveyed(root, paths, how, cache_dir / f"{name}-{contents}")
         key = _key(contents, how.size, how.geometry, how.ranges, how.pages, tiff)
+        kind = _key(root.resolve(), how.size, how.geometry, how.ranges, how.pages, installed())
+        source = _Source(root, paths, states, how, kind)
         cache = cache_dir / f"{name}-{how.size}px-{key}"
-        facts = _kept_pixels(cache, root, paths, how)
+        facts = _kept_pixels(cache, source)
         if extras := asked_for(reason for _, reason in facts["skipped"]):
             cache = cache.with_name(f"{name}-{how.size}px-{_key(key, extras)}")
-            facts = _kept_pixels(cache, root, paths, how)
+            facts = _kept_pixels(cache, source)
+        with suppress(OSError):
+            os.utime(cache)  # the time of its last use
     skipped = [(path, reason) for path, reason in facts["skipped"]]
     bad = {path for path, _ in skipped}
     read = [file for file in files if file.path not in bad] if bad else files
@@ -75,20 +100,69 @@ def decode_all(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Pat
     return Folder(with_hashes(pixels, lambda: kept_hashes(pixels, hashes)), read, skipped, how)
 
 
-def _kept_pixels(cache: Path, root: Path, paths: list[str], how: Decoding) -> Facts:
+def _kept_pixels(cache: Path, source: _Source) -> Facts:
+    def make(partial: Path) -> Facts:
+        earlier = _earlier(cache, source)
+        facts = _decode_into(partial, source, earlier)
+        _remove_unused(cache, source)
+        return facts
+
     return kept(
         cache,
-        f"decodes the images of {str(root)!r}",
-        lambda partial: _decode_into(partial, root, paths, how),
+        f"decodes the images of {str(source.root)!r}",
+        make,
         can_resume=lambda partial: (partial / PROGRESS).is_file(),
     )
+
+
+class _Earlier(NamedTuple):
+    """Pixels of an earlier state of a folder, and the row of each of its files, -1 for new ones."""
+
+    pixels: Images
+    rows: NDArray[np.int64]
+
+
+def _others(cache: Path, source: _Source) -> Iterator[Path]:
+    """Yield the caches of other states of a folder, the last used first."""
+    prefix = cache.name.rpartition("-")[0]
+    others = [path for path in cache.parent.glob(f"{escape(prefix)}-*/") if path != cache]
+    for other in sorted(others, key=_last_use, reverse=True):
+        facts = find(other)
+        if facts is not None and facts.get("kind") == source.kind:
+            yield other
+
+
+def _last_use(cache: Path) -> float:
+    try:
+        return cache.stat().st_mtime
+    except FileNotFoundError:  # removed by another process
+        return 0.0
+
+
+def _earlier(cache: Path, source: _Source) -> _Earlier | None:
+    """Return the last used cache of an earlier state of the folder that has some of its files."""
+    for other in _others(cache, source):
+        rows = find_rows(np.load(other / STATES), source.states)
+        if n_known := int((rows >= 0).sum()):
+            of = counted(len(rows), "image")
+            _log.info("%d of %s did not change: not decoded again", n_known, of)
+            return _Earlier(np.load(other / PIXELS, mmap_mode="r"), rows)
+    return None
+
+
+def _remove_unused(cache: Path, source: _Source) -> None:
+    """Remove caches of earlier states of the folder but the last, unless they were used lately."""
+    for other in list(_others(cache, source))[1:]:
+        if time.time() - _last_use(other) > UNUSED_SECONDS:
+            forget(other)
+            forget(other.with_name(f"{other.name}.{HASHES}"))
 
 
 def ranges_of(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Path) -> Ranges:
     """Return the black and white of deep images that `decode_all` uses."""
     if how.ranges != UNDECIDED:
         return how.ranges
-    place = cache_dir / f"{root.resolve().name[:40]}-{fingerprint(root, files)}"
+    place = cache_dir / f"{root.resolve().name[:40]}-{_contents(states_of(root, files))}"
     return _as_surveyed(root, [file.path for file in files], how, place, quiet=True)[0].ranges
 
 
@@ -121,14 +195,19 @@ def _key(*facts: object) -> str:
     return sha256(" ".join(map(str, (DECODER_VERSION, *facts))))[:16]
 
 
-def fingerprint(root: Path, files: list[ImageFile]) -> str:
-    """Return a hash of the files' paths and states, which changes when their contents do."""
-    digest = hashlib.sha256(f"{root.resolve()}\n".encode(errors="surrogateescape"))
-    start = os.path.join(root, "")  # noqa: PTH118 (Path is slow in a million)
+def states_of(root: Path, files: list[ImageFile]) -> Hashes:
+    """Return a hash of each file's place and state, which changes when its content does."""
+    hashes = bytearray()
+    start = os.path.join(root.resolve(), "")  # noqa: PTH118 (Path is slow in a million)
     for file in progress(files, desc="looking for changes", unit="file"):
-        state = file_state(start + file.path)
-        digest.update(f"{state} {file.part} {file.path}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()[:16]
+        state = f"{file_state(start + file.path)} {file.part} {start}{file.path}"
+        digest = hashlib.blake2b(state.encode(errors="surrogateescape"), digest_size=STATE_BYTES)
+        hashes += digest.digest()
+    return np.frombuffer(bytes(hashes), f"S{STATE_BYTES}")
+
+
+def _contents(states: Hashes) -> str:
+    return hashlib.sha256(states.tobytes()).hexdigest()[:16]
 
 
 def file_state(path: str) -> str:
@@ -141,9 +220,9 @@ def file_state(path: str) -> str:
         return "unreadable"
 
 
-def _decode_into(folder: Path, root: Path, paths: list[str], how: Decoding) -> Facts:
+def _decode_into(folder: Path, source: _Source, earlier: _Earlier | None) -> Facts:
     """Write pixels to a .npy file (not mapped: a full disk would kill the process)."""
-    size = how.size
+    size, paths = source.how.size, source.paths
     folder.mkdir(exist_ok=True)
     remove_leftovers(folder)
     (folder / PIXELS).touch()
@@ -157,7 +236,7 @@ def _decode_into(folder: Path, root: Path, paths: list[str], how: Decoding) -> F
         out.truncate()
         with _kept_if_stopped(folder, out, done):
             saved = done.n_kept
-            for chunk in _decode_rest(root, paths, how, done.n_files):
+            for chunk in _decode_rest(source, done.n_files, earlier):
                 out.write(chunk.pixels.data)
                 done.add(chunk)
                 if (done.n_kept - saved) * one_image >= SHARD_BYTES:
@@ -166,7 +245,9 @@ def _decode_into(folder: Path, root: Path, paths: list[str], how: Decoding) -> F
         out.seek(0)
         _write_header(out, done.n_kept, size)
         done.save(folder, out)
-    return {"skipped": done.skipped}
+    bad = {path for path, _ in done.skipped}
+    np.save(folder / STATES, source.states[[path not in bad for path in paths]])
+    return {"skipped": done.skipped, "kind": source.kind}
 
 
 @dataclass
@@ -218,18 +299,54 @@ def _kept_if_stopped(folder: Path, pixels: BinaryIO, done: _Progress) -> Iterato
         raise
 
 
-def _decode_rest(root: Path, paths: list[str], how: Decoding, n_done: int) -> Iterator[Decoded]:
+def _decode_rest(source: _Source, n_done: int, earlier: _Earlier | None) -> Iterator[Decoded]:
     """Decode the images that an interrupted process left, with a progress bar of all."""
+    paths = source.paths
     if n_done:
         of = counted(len(paths), "image")
         _log.info("%d of %s %s already decoded", n_done, of, plural(n_done, "is", "are"))
     with (
         progress(desc="decoding", initial=n_done, total=len(paths)) as bar,
-        closing(decode_many(root, paths[n_done:], how)) as chunks,
+        closing(_copied_or_decoded(source, n_done, earlier)) as chunks,
     ):
         for chunk in chunks:
             yield chunk
             bar.update(len(chunk.paths))
+
+
+def _copied_or_decoded(
+    source: _Source, n_done: int, earlier: _Earlier | None
+) -> Generator[Decoded, None, None]:
+    """Yield the files in order, unchanged ones copied from the earlier cache, others decoded."""
+    root, paths, _, how, _ = source
+    if earlier is None:
+        yield from decode_many(root, paths[n_done:], how)
+        return
+    rows, start = earlier.rows, n_done
+    new = [paths[number] for number in range(n_done, len(paths)) if rows[number] < 0]
+    at_once = max(1, CHUNK_BYTES // (3 * how.size * how.size))
+    with closing(decode_many(root, new, how)) as chunks:
+        decoded = chain.from_iterable(map(_single, chunks))
+        while start < len(paths):
+            if rows[start] < 0:
+                yield next(decoded)
+                start += 1
+                continue
+            known = rows[start : start + at_once] >= 0
+            stop = start + (len(known) if known.all() else int(known.argmin()))
+            yield Decoded(paths[start:stop], take_mapped(earlier.pixels, rows[start:stop]), {})
+            start = stop
+
+
+def _single(chunk: Decoded) -> Iterator[Decoded]:
+    """Yield the files of a chunk one by one."""
+    row = 0
+    for path in chunk.paths:
+        if path in chunk.unread:
+            yield Decoded([path], chunk.pixels[:0], {path: chunk.unread[path]})
+        else:
+            yield Decoded([path], chunk.pixels[row : row + 1], {})
+            row += 1
 
 
 def _check_space(folder: Path, needed: int) -> None:

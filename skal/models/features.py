@@ -20,7 +20,7 @@ from ..core.kept import checksum, gather, make_cache_folder, only_one, told_wher
 from ..core.memory import as_slice, let_go_of_pages, take_mapped
 from ..core.progress import progress
 from ..datasets.base import Images
-from ..datasets.hashes import KEY_BYTES, Hashes, hashes_of
+from ..datasets.hashes import KEY_BYTES, Hashes, find_rows, hashes_of
 from .backbone import Backbone, Features, compact, place_of
 from .classifier import ImageClassifier
 from .inference import check_input
@@ -155,11 +155,7 @@ class FeatureStore:
 
     def find(self, keys: Hashes) -> Rows:
         """Return the rows of images, -1 for missing ones."""
-        order = np.argsort(self.keys)
-        rows: Rows = np.append(order, -1)[np.searchsorted(self.keys, keys, sorter=order)]
-        found = rows >= 0
-        rows[found] = np.where(self.keys[rows[found]] == keys[found], rows[found], -1)
-        return rows
+        return find_rows(self.keys, keys)
 
     def take(self, rows: Rows, folder: Path) -> Features:
         """Return features by row: a memmap if they are contiguous, else from `gather`."""

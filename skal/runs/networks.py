@@ -12,7 +12,7 @@ from ..models.calibration import calibrate
 from ..models.classifier import ImageClassifier
 from ..models.persistence import load_weights, weights_of
 from .config import RunConfig
-from .record import Record
+from .record import JOURNAL, Record
 from .trackers import Watchers
 
 CHECKPOINT = "checkpoint-{}.safetensors"
@@ -64,8 +64,8 @@ class Networks:
             return load_weights(self.of_round(number), folder / name, pool.X)
         if self.template.warm_start != "off":
             raise RunFolderError(
-                f"{str(folder / name)!r} is missing or damaged, and warm start continues training "
-                "from it; start a new run"
+                f"{str(folder / name)!r}, the network of the last round in {JOURNAL}, is missing "
+                "or damaged, and warm start continues training from it; start a new run"
             )
         if name in self.record.digests:
             _log.warning(

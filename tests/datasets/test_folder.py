@@ -28,6 +28,7 @@ from skal.core.errors import DataError, DatasetNotFoundError
 from skal.datasets import ImageDataset, ImageRows, data_folder, index, load_dataset, pixel_cache
 from skal.datasets.decoding import Decoding, decode, decode_many
 from skal.datasets.folder import load_folder
+from skal.datasets.hashes import hashes_of
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 GREY = (128, 128, 128)
@@ -1274,7 +1275,7 @@ def test_killed_decoding_goes_on_at_its_last_whole_shard(
     assert [path for path, _ in data.skipped] == ["cat/3.png", "dog/7.png"]
     (name,) = caches(data_dir)
     files = sorted(path.name for path in (data_dir / "cache" / name).iterdir())
-    assert files == ["pixels.npy", "progress.json"]
+    assert files == ["pixels.npy", "progress.json", "states.npy"]
 
 
 def test_pixels_that_were_written_after_the_last_whole_shard_do_not_count(
@@ -1312,6 +1313,101 @@ def test_decoded_pixels_that_are_damaged_are_made_again_with_a_notice(
     pixels.write_bytes(content[:-9] if cut else content)
     assert_same(load(root), whole)
     assert f"{pixels.parent} is damaged and is made again" in caplog.text
+
+
+def test_unchanged_files_are_not_decoded_again(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "skal")
+    fill(root, "cat", "dog", n=9)
+    (root / "cat/bad.png").write_bytes(b"")
+    load(root)
+    paint(root / "cat/00.png", (1, 2, 3))  # before the others
+    paint(root / "dog/4.png", (4, 5, 6))
+    (root / "dog/7.png").unlink()
+    (root / "cat/8.png").rename(root / "dog/8b.png")
+    counted = Counted()
+    data = load(root, how=counted.how)
+    # what could not be read is tried again
+    assert sorted(counted.names) == ["cat/00.png", "cat/bad.png", "dog/4.png", "dog/8b.png"]
+    assert "15 of 19 images did not change: not decoded again" in caplog.text
+    assert_same(data, load(root, data_dir=tmp_path / "elsewhere"))
+    load(root, how=counted.how, size=9)
+    assert len(counted.names) == 4 + 19  # at another size there is nothing to copy
+
+
+def test_pixels_are_right_whatever_changes(root: Path, data_dir: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    fill(root, "cat", "dog", n=12)
+    for step in range(25):
+        for _ in range(int(rng.integers(1, 5))):
+            files = sorted(path for path in root.rglob("*.png") if path.is_file())
+            one, other = (files[k] for k in rng.choice(len(files), 2, replace=False))
+            deed = rng.integers(6)
+            if deed == 0:
+                paint(one.with_name(f"{step}-{rng.integers(100)}.png"), (step, 90, 90))
+            elif deed == 1:
+                paint(one, (200, step, int(rng.integers(255))))
+            elif deed == 2:
+                one.write_bytes(b"no picture")
+            elif deed == 3 and len(files) > 12:
+                one.unlink()
+            elif deed == 4:
+                one.replace(other)
+            else:
+                shutil.move(one, root / ("cat", "dog")[step % 2] / f"moved-{step}-{one.name}")
+        assert_same(load(root), load(root, data_dir=tmp_path / f"anew-{step}"))
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_stop_while_unchanged_files_are_copied_loses_nothing(root: Path, tmp_path: Path) -> None:
+    fill(root, "cat", "dog", n=26)
+    (root / "cat/3.png").write_bytes(b"")
+    load(root)
+    paint(root / "cat/20.png", (9, 9, 9))
+    paint(root / "dog/20.png", (8, 8, 8))
+    with limited_files(128 + 30 * 3 * 8 * 8), pytest.raises(DataError, match="File too large"):
+        load(root)
+    counted = Counted()
+    data = load(root, how=counted.how)
+    assert sorted(counted.names) == ["cat/3.png", "dog/20.png"]
+    assert_same(data, load(root, data_dir=tmp_path / "elsewhere"))
+
+
+@pytest.mark.parametrize("name", ["pixels.npy", "states.npy"])
+def test_nothing_is_copied_from_a_damaged_cache(
+    root: Path, data_dir: Path, tmp_path: Path, name: str
+) -> None:
+    fill(root, "cat", "dog")
+    load(root)
+    (path,) = data_dir.glob(f"cache/*/{name}")
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 255
+    path.write_bytes(content)
+    paint(root / "cat/9.png", (9, 9, 9))
+    counted = Counted()
+    data = load(root, how=counted.how)
+    assert len(counted.names) == 11
+    assert_same(data, load(root, data_dir=tmp_path / "elsewhere"))
+
+
+def test_caches_of_earlier_states_go_when_they_are_a_day_old_but_the_last(
+    root: Path, data_dir: Path
+) -> None:
+    fill(root, "cat", "dog")
+    made: list[str] = []
+    for step in range(4):
+        paint(root / "cat" / f"new-{step}.png", (9, 9, step))
+        hashes_of(load(root).X)
+        (new,) = {name for name in caches(data_dir) if "8px" in name} - set(made)
+        made.append(new)
+        if step == 2:  # the first two were last used two days ago
+            for number, name in enumerate(made[:2]):
+                before = time.time() - 2 * 86_400 + number
+                os.utime(data_dir / "cache" / name, (before, before))
+    assert caches(data_dir) == sorted(made[2:])
+    left = [path for path in (data_dir / "cache").iterdir() if made[0] in path.name]
+    assert [path.suffix for path in left] == [".lock"] * len(left)
 
 
 @pytest.mark.parametrize("processes_from", [None, 0])
@@ -1374,11 +1470,16 @@ def test_full_disk_is_one_clear_error_and_leaves_nothing(
     assert caches(data_dir) == []
 
 
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixel_cache, "SHARD_BYTES", 4 * 3 * 8 * 8)
+
+
+@pytest.mark.usefixtures("small_shards")
 def test_full_disk_in_the_midst_keeps_what_is_decoded(
-    root: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, data_dir: Path, tmp_path: Path
 ) -> None:
     fill(root, "cat", n=26)
-    monkeypatch.setattr(pixel_cache, "SHARD_BYTES", 4 * 3 * 8 * 8)
     whole = load(root, data_dir=tmp_path / "elsewhere")
     counted = Counted()
     with limited_files(128 + 10 * 3 * 8 * 8), pytest.raises(DataError, match="File too large"):
