@@ -58,6 +58,8 @@ def _tried(points_of: Points, place: Path, only: str | None) -> Iterator[Trial]:
             status, found, _ = _in_child(scene, work, place, point)
             is_smaller = status == "done" and SMALLER in _log_of(work)
             right = found if is_smaller else expected
+            if status in CRASHED:
+                kills.an_hour_passes(work)
             again, then, _ = _in_child(scene, work, place, -1)
             found, then = (_as_expected(one, right) for one in (found, then))
             wrong = kills.found_again(work, again, then, right)
