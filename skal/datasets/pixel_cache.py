@@ -145,7 +145,7 @@ def _earlier(cache: Path, source: _Source) -> _Earlier | None:
         rows = find_rows(np.load(other / STATES), source.states)
         if n_known := int((rows >= 0).sum()):
             of = counted(len(rows), "image")
-            _log.info("%d of %s did not change: not decoded again", n_known, of)
+            _log.info("%d of %s are unchanged and not decoded again", n_known, of)
             return _Earlier(np.load(other / PIXELS, mmap_mode="r"), rows)
     return None
 
