@@ -120,7 +120,8 @@ class GroupedCommand(click.Command):
             if record and isinstance(parameter, click.Option):
                 groups.setdefault(getattr(parameter, "group", LAST), []).append(record)
         for name, records in sorted(groups.items(), key=lambda group: group[0] == LAST):
-            with formatter.section(name.capitalize()):
+            only_help = name == LAST and len(records) == 1
+            with formatter.section("Help" if only_help else name.capitalize()):
                 formatter.write_dl(records)
 
 

@@ -86,7 +86,8 @@ class TrainingSettings(Settings):
     )
     lr: float | None = _training(
         None,
-        "Peak learning rate; by default the model's own, or 0.05 with SGD",
+        "Peak learning rate; by default the model's own, or 0.05 with SGD, and of a frozen "
+        "network's head 0.003, or 0.02 with SGD",
         metavar="F",
         above=0,
         idle_with=_SOLVED,

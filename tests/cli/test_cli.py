@@ -703,7 +703,7 @@ def test_help_of_run_shows_its_options_in_groups() -> None:
 def test_help_of_labelling_begins_with_classes_and_ends_with_what_is_done_instead() -> None:
     titles = re.findall(r"^(\w[\w ]*):$", call("label", "--help").stdout, re.MULTILINE)
     assert titles[:2] == ["Classes", "Labelling"]
-    assert titles[-3:] == ["Page", "Instead of labelling", "Output"]
+    assert titles[-3:] == ["Page", "Instead of labelling", "Help"]
 
 
 def test_no_command_is_cut_short_in_the_list_of_commands() -> None:
