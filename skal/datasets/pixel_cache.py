@@ -142,11 +142,15 @@ def _last_use(cache: Path) -> float:
 def _earlier(cache: Path, source: _Source) -> _Earlier | None:
     """Return the last used cache of an earlier state of the folder that has some of its files."""
     for other in _others(cache, source):
-        rows = find_rows(np.load(other / STATES), source.states)
+        try:
+            known, pixels = np.load(other / STATES), np.load(other / PIXELS, mmap_mode="r")
+        except FileNotFoundError:  # removed by another process
+            continue
+        rows = find_rows(known, source.states)
         if n_known := int((rows >= 0).sum()):
             of = counted(len(rows), "image")
             _log.info("%d of %s are unchanged and not decoded again", n_known, of)
-            return _Earlier(np.load(other / PIXELS, mmap_mode="r"), rows)
+            return _Earlier(pixels, rows)
     return None
 
 
