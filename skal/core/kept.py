@@ -67,7 +67,7 @@ def kept(
             _log.warning("%s is damaged and is made again", path)
             forget(path)
         remove_leftovers(path.parent, _seal(path).name)
-        partial = path.with_name(f".{path.name}.partial")
+        partial = partial_of(path)
         if not can_resume(partial):
             _remove(partial)
         try:
@@ -76,6 +76,11 @@ def kept(
         finally:
             if not can_resume(partial):
                 _remove(partial)
+
+
+def partial_of(path: Path) -> Path:
+    """Return where a result is made."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def find(path: Path) -> Facts | None:

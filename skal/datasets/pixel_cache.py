@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..core.durable import remove_leftovers, sha256, write_atomic
 from ..core.errors import DataError
-from ..core.kept import Facts, find, forget, kept, told_where
+from ..core.kept import Facts, find, forget, kept, partial_of, told_where
 from ..core.memory import gib, take_mapped
 from ..core.progress import progress
 from ..core.text import counted, plural
@@ -122,14 +122,16 @@ class _Earlier(NamedTuple):
     rows: NDArray[np.int64]
 
 
-def _others(cache: Path, source: _Source) -> Iterator[Path]:
-    """Yield the caches of other states of a folder, the last used first."""
-    prefix = cache.name.rpartition("-")[0]
-    others = [path for path in cache.parent.glob(f"{escape(prefix)}-*/") if path != cache]
+def _others(cache: Path, source: _Source) -> Iterator[tuple[Path, _Progress]]:
+    """Yield the whole and partial caches of other states of a folder, the last used first."""
+    prefix, own = escape(cache.name.rpartition("-")[0]), (cache, partial_of(cache))
+    places = (f"{prefix}-*/", f".{prefix}-*.partial/")
+    others = [path for place in places for path in cache.parent.glob(place) if path not in own]
     for other in sorted(others, key=_last_use, reverse=True):
-        facts = find(other)
-        if facts is not None and facts.get("kind") == source.kind:
-            yield other
+        done = _Progress.read(other)
+        is_partial = other.name.startswith(".")
+        if done.kind == source.kind and (is_partial or find(other) is not None):
+            yield other, done
 
 
 def _last_use(cache: Path) -> float:
@@ -141,10 +143,11 @@ def _last_use(cache: Path) -> float:
 
 def _earlier(cache: Path, source: _Source) -> _Earlier | None:
     """Return the last used cache of an earlier state of the folder that has some of its files."""
-    for other in _others(cache, source):
+    for other, done in _others(cache, source):
         try:
-            known, pixels = np.load(other / STATES), np.load(other / PIXELS, mmap_mode="r")
-        except FileNotFoundError:  # removed by another process
+            known = np.delete(np.load(other / STATES)[: done.n_files], done.skipped_at)
+            pixels = _pixels_of(other, done, source.how.size)
+        except (OSError, ValueError):  # removed by another process, or of a killed one
             continue
         rows = find_rows(known, source.states)
         if n_known := int((rows >= 0).sum()):
@@ -154,9 +157,18 @@ def _earlier(cache: Path, source: _Source) -> _Earlier | None:
     return None
 
 
+def _pixels_of(other: Path, done: _Progress, size: int) -> Images:
+    """Map the decoded pixels of a cache, which may be partial."""
+    with (other / PIXELS).open("rb") as file:
+        np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+        np.lib.format.read_array_header_1_0(file)  # type: ignore[no-untyped-call]
+        shape = (done.n_kept, 3, size, size)
+        return np.memmap(file, np.uint8, "r", file.tell(), shape)
+
+
 def _remove_unused(cache: Path, source: _Source) -> None:
     """Remove caches of earlier states of the folder but the last, unless they were used lately."""
-    for other in list(_others(cache, source))[1:]:
+    for other, _ in list(_others(cache, source))[1:]:
         if time.time() - _last_use(other) > UNUSED_SECONDS:
             forget(other)
             forget(other.with_name(f"{other.name}.{HASHES}"))
@@ -229,12 +241,14 @@ def _decode_into(folder: Path, source: _Source, earlier: _Earlier | None) -> Fac
     size, paths = source.how.size, source.paths
     folder.mkdir(exist_ok=True)
     remove_leftovers(folder)
+    np.save(folder / STATES, source.states)
     (folder / PIXELS).touch()
     with (folder / PIXELS).open("r+b") as out:
         header, one_image = _write_header(out, len(paths), size), 3 * size * size
         done = _Progress.read(folder)
         if header + done.n_kept * one_image > (folder / PIXELS).stat().st_size:
             done = _Progress()  # the file was truncated
+        done.kind = source.kind
         _check_space(folder, (len(paths) - done.n_files) * one_image)
         out.seek(header + done.n_kept * one_image)
         out.truncate()
@@ -249,18 +263,18 @@ def _decode_into(folder: Path, source: _Source, earlier: _Earlier | None) -> Fac
         out.seek(0)
         _write_header(out, done.n_kept, size)
         done.save(folder, out)
-    bad = {path for path, _ in done.skipped}
-    np.save(folder / STATES, source.states[[path not in bad for path in paths]])
-    return {"skipped": done.skipped, "kind": source.kind}
+    return {"skipped": done.skipped}
 
 
 @dataclass
 class _Progress:
-    """The progress of decoding, and the skipped files."""
+    """The progress of decoding, the skipped files and their positions, and `_Source.kind`."""
 
     n_files: int = 0
     n_kept: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    skipped_at: list[int] = field(default_factory=list)
+    kind: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> _Progress:
@@ -274,9 +288,12 @@ class _Progress:
     @property
     def is_sound(self) -> bool:
         """Whether the counts add up, which they do not if `add` was interrupted."""
-        return self.n_files == self.n_kept + len(self.skipped)
+        n_skipped = len(self.skipped)
+        return self.n_files == self.n_kept + n_skipped and len(self.skipped_at) == n_skipped
 
     def add(self, chunk: Decoded) -> None:
+        numbers = enumerate(chunk.paths, start=self.n_files)
+        self.skipped_at += [number for number, path in numbers if path in chunk.unread]
         self.n_files += len(chunk.paths)
         self.n_kept += len(chunk.pixels)
         self.skipped.extend(chunk.unread.items())

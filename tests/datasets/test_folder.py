@@ -1391,6 +1391,30 @@ def test_nothing_is_copied_from_a_damaged_cache(
     assert_same(data, load(root, data_dir=tmp_path / "elsewhere"))
 
 
+@pytest.mark.parametrize("damage", [None, "states.npy", "pixels.npy"])
+def test_what_a_killed_process_decoded_is_used_though_the_folder_changed(
+    root: Path, half_decoded: ImageDataset, tmp_path: Path, data_dir: Path, damage: str | None
+) -> None:
+    paint(root / "dog/99.png", (9, 9, 9))
+    (partial,) = data_dir.glob("cache/.*.partial")
+    if damage is not None:
+        os.truncate(partial / damage, 150)
+    counted = Counted()
+    data = load(root, how=counted.how)
+    folders = [name.split("/")[0] for name in counted.names]
+    assert folders.count("dog") == 27
+    assert folders.count("cat") <= 26 - 8 if damage is None else folders.count("cat") == 26
+    assert_same(data, load(root, data_dir=tmp_path / "anew"))
+    paint(root / "dog/98.png", (9, 9, 8))
+    load(root)
+    assert partial.is_dir()
+    before = time.time() - 2 * 86_400
+    os.utime(partial, (before, before))
+    paint(root / "dog/97.png", (9, 9, 7))
+    load(root)
+    assert not partial.is_dir()
+
+
 def test_caches_of_earlier_states_go_when_they_are_a_day_old_but_the_last(
     root: Path, data_dir: Path
 ) -> None:
