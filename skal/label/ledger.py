@@ -109,6 +109,11 @@ class Ledger:
     def is_settled(self, image: int) -> bool:
         return image in self.labels or image in self.aside
 
+    def settled(self) -> dict[int, Action]:
+        """Return the answer of each settled image: its label, or the latest that set it aside."""
+        aside = {n: max(self.verdicts(n).values(), key=lambda a: a.id) for n in self.aside}
+        return {**self.labels, **aside}
+
     def latest(self, annotator: str) -> list[Action]:
         """Return the actions of an annotator's last request, which an undo takes back."""
         history = self._history.get(annotator, [])

@@ -85,8 +85,9 @@ class Numbered(NamedTuple):
 class Numbering:
     """Assigns numbers to the images of a folder, and reports moved, edited and missing ones.
 
-    `labels` are the current labels by image. The `store` and the `contents` of labelled images are
-    updated unless `is_read_only`; nothing is logged if `is_quiet`.
+    `labels` are the current labels by image, and `answers` also those that set an image aside. The
+    `store` and the `contents` of labelled images are updated unless `is_read_only`; nothing is
+    logged if `is_quiet`.
     """
 
     def __init__(
@@ -94,12 +95,13 @@ class Numbering:
         store: Store,
         contents: Contents,
         labels: Mapping[int, Action],
+        answers: Mapping[int, Action] | None = None,
         *,
         is_read_only: bool,
         is_quiet: bool,
     ) -> None:
         self._root, self._store, self._contents = contents.root, store, contents
-        self._labels = labels
+        self._labels, self._answers = labels, labels if answers is None else answers
         self._is_read_only, self._is_quiet = is_read_only, is_quiet
         self._hashed: dict[str, tuple[int, str] | None] = {}
 
@@ -108,7 +110,7 @@ class Numbering:
         known = self._store.images()
         listed = dict(zip(there, there, strict=True))  # shares the strings, to save memory
         is_listed = known.places == there or (self._is_read_only and not known)
-        others = self._find_others(known, listed) if self._labels else Others([], [], [])
+        others = self._find_others(known, listed) if self._answers else Others([], [], [])
         if is_listed and not any(others):
             return Paths(there)
         new = self._new(known, listed, others)
@@ -133,9 +135,9 @@ class Numbering:
         return self._store.contents()
 
     def _labelled_at(self, image: int) -> float:
-        """Return when an image was labelled, in seconds since 1970."""
-        label = self._labels.get(image)
-        return math.inf if label is None else datetime.fromisoformat(label.time).timestamp()
+        """Return when an image was labelled or set aside, in seconds since 1970."""
+        answer = self._answers.get(image)
+        return math.inf if answer is None else datetime.fromisoformat(answer.time).timestamp()
 
     def _find_others(self, known: Mapping[int, str], there: Mapping[str, str]) -> Others:
         """Find the labelled images whose file has another content than when they were labelled.
@@ -157,7 +159,8 @@ class Numbering:
                     kinds[n].append(n)
 
         for n, (size, _, modified) in contents.items():
-            status = times.status(known[n]) if n in known and known[n] in there else None
+            is_there = n in known and known[n] in there
+            status = times.status(known[n]) if is_there and n in self._answers else None
             if status is None:
                 continue
             since, placed = self._labelled_at(n) - COARSE, times.placed(known[n], status)
@@ -194,7 +197,8 @@ class Numbering:
         candidates = [*new, *(known[n] for n in elsewhere)]
         if sought:
             since = min(map(self._labelled_at, sought)) - COARSE
-            unlabelled = (path for n, path in known.items() if n not in contents and path in there)
+            kept = contents.keys() & self._answers.keys()
+            unlabelled = (path for n, path in known.items() if n not in kept and path in there)
             candidates += self._placed_since(since, unlabelled, sizes, are_all=bool(elsewhere))
         by_content = self._by_content(candidates, sizes)
         moved: dict[int, str] = {}
@@ -230,7 +234,8 @@ class Numbering:
         """
         contents = self._were
         elsewhere = {*itertools.chain(*others)}
-        right = {c[:2] for n, c in contents.items() if n not in elsewhere and known.get(n) in there}
+        sure = self._answers.keys() - elsewhere
+        right = {c[:2] for n, c in contents.items() if n in sure and known.get(n) in there}
         n_gone = sum(
             n not in self._labels and path not in there and not path.startswith(NOWHERE)
             for n, path in known.items()

@@ -228,6 +228,7 @@ class LabelProject:
             self.store,
             self._contents,
             self.ledger.labels,
+            self.ledger.settled(),
             is_read_only=self._is_read_only,
             is_quiet=self._is_quiet,
         )
