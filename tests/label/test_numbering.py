@@ -425,6 +425,14 @@ def test_an_image_whose_label_was_taken_back_may_be_edited(
     assert caplog.messages == []
 
 
+def test_an_image_whose_label_was_taken_back_may_be_moved(ten: Path) -> None:
+    label(ten, {"1.bmp": 1})
+    take_back(ten, "1.bmp")
+    before = labelled(ten)
+    (ten / "1.bmp").rename(ten / "moved.bmp")
+    assert labelled(ten) == before
+
+
 def aside(root: Path) -> set[str]:
     with closing(LabelProject.open(root)) as project:
         return {project.paths[n] for n in project.ledger.aside if n in project.paths}
