@@ -34,7 +34,7 @@ def main(source: Path, added: int) -> None:
             return time.perf_counter() - start
 
         rows = [("the first time", f"{opened():.2f}"), ("again", f"{opened():.2f}")]
-        for number, path in enumerate(files[:: len(files) // added][:added]):
+        for number, path in enumerate(files[:: max(1, len(files) // added)][:added]):
             shutil.copyfile(path, path.with_name(f"added-{number}{path.suffix}"))
         rows.append((f"after {added} were added", f"{opened():.2f}"))
     report(

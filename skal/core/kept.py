@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shutil
 import tempfile
+import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -126,6 +128,22 @@ def forget(path: Path) -> None:
     """Remove a cached result and its seal."""
     _remove(path)
     _remove(_seal(path))
+
+
+def discard(path: Path) -> None:
+    """Remove a cached or partial result that is no longer needed, unless somebody makes it, or the
+    system does not let us.
+    """
+    from filelock import FileLock, Timeout
+
+    name = path.name.removeprefix(".").removesuffix(".partial")
+    lock = FileLock(path.with_name(f".{name}.lock"))
+    with suppress(OSError, Timeout), lock.acquire(blocking=False):
+        if os.access(path, os.W_OK):
+            gone = path.with_name(f".{name}.{uuid.uuid4().hex}.tmp")
+            path.rename(gone)  # at once, so that others find it whole or not at all
+            _seal(path).unlink(missing_ok=True)
+            _remove(gone)
 
 
 def checksum(path: Path, start: int = 0, stop: int | None = None, crc: int = 0) -> int:

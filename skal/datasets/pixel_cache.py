@@ -1,6 +1,6 @@
 """The cache of a folder's decoded pixels, written in shards, so that a stop loses one at most.
 
-When files of a folder change, the pixels of the others are copied from the cache before.
+When files of a folder change, the pixels of the others are copied from an earlier cache.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..core.durable import remove_leftovers, sha256, write_atomic
 from ..core.errors import DataError
-from ..core.kept import Facts, find, forget, kept, partial_of, told_where
+from ..core.kept import Facts, discard, find, kept, partial_of, told_where
 from ..core.memory import gib, take_mapped
 from ..core.progress import progress
 from ..core.text import counted, plural
@@ -40,7 +40,7 @@ SHARD_BYTES = 2**26
 """Bytes of pixels that are synced to disk before the progress file records them."""
 PIXELS, PROGRESS, STATES, HASHES = "pixels.npy", "progress.json", "states.npy", "hashes.npy"
 STATE_BYTES = 16
-UNUSED_SECONDS = 86_400.0
+UNUSED_SECONDS = 7 * 86_400.0
 """Time without use after which a cache of an earlier state of a folder may be removed."""
 
 _log = logging.getLogger("skal")
@@ -76,8 +76,7 @@ def decode_all(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Pat
     other processes wait. A `DataError` is raised if the memmap cannot be written or the system
     failed to read a file.
     """
-    states, paths = states_of(root, files), [file.path for file in files]
-    contents = _contents(states)
+    (contents, states), paths = states_of(root, files), [file.path for file in files]
     # 40 characters keep the file names below the limit of file systems
     name = root.resolve().name[:40]
     with told_where("the decoded images", cache_dir):
@@ -90,23 +89,28 @@ def decode_all(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Pat
         if extras := asked_for(reason for _, reason in facts["skipped"]):
             cache = cache.with_name(f"{name}-{how.size}px-{_key(key, extras)}")
             facts = _kept_pixels(cache, source)
-        with suppress(OSError):
-            os.utime(cache)  # the time of its last use
+        pixels: Images = np.load(cache / PIXELS, mmap_mode="r")
     skipped = [(path, reason) for path, reason in facts["skipped"]]
     bad = {path for path, _ in skipped}
     read = [file for file in files if file.path not in bad] if bad else files
-    pixels: Images = np.load(cache / PIXELS, mmap_mode="r")
     hashes = cache.with_name(f"{cache.name}.{HASHES}")
     return Folder(with_hashes(pixels, lambda: kept_hashes(pixels, hashes)), read, skipped, how)
 
 
 def _kept_pixels(cache: Path, source: _Source) -> Facts:
     def make(partial: Path) -> Facts:
-        earlier = _earlier(cache, source)
-        facts = _decode_into(partial, source, earlier)
-        _remove_unused(cache, source)
-        return facts
+        others = list(_others(cache, source))
+        earlier = _earlier(others, source)
+        # before decoding, which may need their space
+        for other, _ in others[1:]:
+            is_source = earlier is not None and other == earlier.cache
+            if not is_source and time.time() - _last_use(other) > UNUSED_SECONDS:
+                discard(other)
+                discard(other.with_name(f"{other.name}.{HASHES}"))
+        return _decode_into(partial, source, earlier)
 
+    with suppress(OSError):
+        os.utime(cache)  # the time of its last use
     return kept(
         cache,
         f"decodes the images of {str(source.root)!r}",
@@ -116,8 +120,9 @@ def _kept_pixels(cache: Path, source: _Source) -> Facts:
 
 
 class _Earlier(NamedTuple):
-    """Pixels of an earlier state of a folder, and the row of each of its files, -1 for new ones."""
+    """An earlier cache of a folder, and the row in it of each of the files, -1 for new ones."""
 
+    cache: Path
     pixels: Images
     rows: NDArray[np.int64]
 
@@ -141,20 +146,22 @@ def _last_use(cache: Path) -> float:
         return 0.0
 
 
-def _earlier(cache: Path, source: _Source) -> _Earlier | None:
-    """Return the last used cache of an earlier state of the folder that has some of its files."""
-    for other, done in _others(cache, source):
+def _earlier(others: list[tuple[Path, _Progress]], source: _Source) -> _Earlier | None:
+    """Return the cache that has most of the files, if any has some."""
+    best, most = None, 0
+    for other, done in others:
         try:
             known = np.delete(np.load(other / STATES)[: done.n_files], done.skipped_at)
             pixels = _pixels_of(other, done, source.how.size)
-        except (OSError, ValueError):  # removed by another process, or of a killed one
+        except (OSError, ValueError, IndexError):  # removed, or left by a killed process
             continue
         rows = find_rows(known, source.states)
-        if n_known := int((rows >= 0).sum()):
-            of = counted(len(rows), "image")
-            _log.info("%d of %s are unchanged and not decoded again", n_known, of)
-            return _Earlier(pixels, rows)
-    return None
+        if (n_known := int((rows >= 0).sum())) > most:
+            best, most = _Earlier(other, pixels, rows), n_known
+    if best is not None:
+        of = counted(len(best.rows), "image")
+        _log.info("%d of %s are unchanged and not decoded again", most, of)
+    return best
 
 
 def _pixels_of(other: Path, done: _Progress, size: int) -> Images:
@@ -166,19 +173,11 @@ def _pixels_of(other: Path, done: _Progress, size: int) -> Images:
         return np.memmap(file, np.uint8, "r", file.tell(), shape)
 
 
-def _remove_unused(cache: Path, source: _Source) -> None:
-    """Remove caches of earlier states of the folder but the last, unless they were used lately."""
-    for other, _ in list(_others(cache, source))[1:]:
-        if time.time() - _last_use(other) > UNUSED_SECONDS:
-            forget(other)
-            forget(other.with_name(f"{other.name}.{HASHES}"))
-
-
 def ranges_of(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Path) -> Ranges:
     """Return the black and white of deep images that `decode_all` uses."""
     if how.ranges != UNDECIDED:
         return how.ranges
-    place = cache_dir / f"{root.resolve().name[:40]}-{_contents(states_of(root, files))}"
+    place = cache_dir / f"{root.resolve().name[:40]}-{states_of(root, files)[0]}"
     return _as_surveyed(root, [file.path for file in files], how, place, quiet=True)[0].ranges
 
 
@@ -211,29 +210,36 @@ def _key(*facts: object) -> str:
     return sha256(" ".join(map(str, (DECODER_VERSION, *facts))))[:16]
 
 
-def states_of(root: Path, files: list[ImageFile]) -> Hashes:
-    """Return a hash of each file's place and state, which changes when its content does."""
-    hashes = bytearray()
+def states_of(root: Path, files: list[ImageFile]) -> tuple[str, Hashes]:
+    """Return a hash of the states of all files, and one of each.
+
+    The latter also change when files exchange names, or one is copied over another with its times:
+    pixels are only copied for the same hash. Links to a file change it, too, and cost a decoding.
+    """
+    contents, hashes = hashlib.sha256(), bytearray()
     start = os.path.join(root.resolve(), "")  # noqa: PTH118 (Path is slow in a million)
     for file in progress(files, desc="looking for changes", unit="file"):
-        state = f"{file_state(start + file.path)} {file.part} {start}{file.path}"
-        digest = hashlib.blake2b(state.encode(errors="surrogateescape"), digest_size=STATE_BYTES)
-        hashes += digest.digest()
-    return np.frombuffer(bytes(hashes), f"S{STATE_BYTES}")
-
-
-def _contents(states: Hashes) -> str:
-    return hashlib.sha256(states.tobytes()).hexdigest()[:16]
+        state, changed_at = _state(start + file.path)
+        text = f"{state} {start}{file.path}\n".encode(errors="surrogateescape")
+        contents.update(text)
+        hashes += hashlib.blake2b(b"%d %b" % (changed_at, text), digest_size=STATE_BYTES).digest()
+    return contents.hexdigest()[:16], np.frombuffer(bytes(hashes), f"S{STATE_BYTES}")
 
 
 def file_state(path: str) -> str:
-    """Return text that changes when a file's content or read permission does."""
+    """Return text that changes when a file is written or its read permission changes."""
+    return _state(path)[0]
+
+
+def _state(path: str) -> tuple[str, int]:
+    """Return the text of `file_state`, and when the file was last changed in any way, in ns."""
     try:
         file, _ = page_of(path)
-        status = os.stat(file)  # noqa: PTH116 (as above)
-        return f"{status.st_size} {status.st_mtime_ns} {os.access(file, os.R_OK)}"
+        status = os.stat(file)  # noqa: PTH116 (Path is slow in a million)
+        state = f"{status.st_size} {status.st_mtime_ns} {os.access(file, os.R_OK)}"
+        return state, status.st_ctime_ns
     except OSError:
-        return "unreadable"
+        return "unreadable", 0
 
 
 def _decode_into(folder: Path, source: _Source, earlier: _Earlier | None) -> Facts:

@@ -372,13 +372,13 @@ class ImageClassifier(FittedNetwork):
         if measurable is not None:
             spread = measurable[spread]
         if backbone is None:
-            known = X[labeled]
-            if not np.isfinite(known).all():
-                raise DataError("X has features that are NaN or infinite; expected finite ones")
-            return known, y[labeled], X[spread]
-        rows = np.union1d(labeled, spread)
-        features = backbone(X[rows])
-        first, second = (features[np.searchsorted(rows, part)] for part in (labeled, spread))
+            first, second = X[labeled], X[spread]
+        else:
+            rows = np.union1d(labeled, spread)
+            features = backbone(X[rows])
+            first, second = (features[np.searchsorted(rows, part)] for part in (labeled, spread))
+        if not np.isfinite(first).all():
+            raise DataError("features of labelled images are NaN or infinite; expected finite ones")
         return first, y[labeled], second
 
     def _build(self, X: Images | Features, y: NDArray[Any]) -> tuple[Any, NDArray[np.int64]]:

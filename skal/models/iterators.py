@@ -23,7 +23,9 @@ from ..datasets.base import Images
 from .devices import computing_on
 
 BYTES_AT_ONCE = 2**26
-OWN_MEMORY = frozenset({"cuda"})
+FREE_BYTES: dict[str, Callable[[torch.device], int]] = {
+    "cuda": lambda device: torch.cuda.mem_get_info(device)[0]
+}
 """Devices with a memory of their own, which may hold all images."""
 
 Result = TypeVar("Result")
@@ -59,7 +61,7 @@ class SliceBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         images: Iterator[Tensor] = map(self._pixels, self._spans())
-        pool = resident(self.X, self.device) if self.device.type in OWN_MEMORY else None
+        pool = resident(self.X, self.device) if self.device.type in FREE_BYTES else None
         if pool is not None:
             images = (self._of_pool(pool, span) for span in self._spans())
         elif self.device.type == "cuda":
@@ -182,8 +184,7 @@ def resident(X: Images, device: torch.device) -> Tensor | None:
 
 def copied(X: Images, device: torch.device) -> Tensor | None:
     """Return a copy of all images on a GPU if they fit into half of its free memory; else None."""
-    free, _ = torch.cuda.mem_get_info(device)
-    return _copy_to(device, X) if X.nbytes <= free / 2 else None
+    return _copy_to(device, X) if X.nbytes <= FREE_BYTES[device.type](device) / 2 else None
 
 
 def _copy_to(device: torch.device, X: Images) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -45,6 +45,8 @@ LARGEST_WEIGHT = 1e9
 GRAMS: tuple[tuple[type[np.floating[Any]], float], ...] = ((np.float32, 1e-5), (np.float64, 1e-9))
 """Precisions of the Gram matrix, tried in turn, each with the share of the mean variance added to
 the diagonal so that the Cholesky factor exists."""
+MOST_UNEVEN = 10.0
+"""Largest weight of an image for which the share added in float32 changes no probability."""
 
 Array = NDArray[np.float64]
 
@@ -98,13 +100,15 @@ def solve(
             if slope <= gradient:
                 break
         theta = theta[:, 0]
-        logs = log_softmax(problem.inputs @ theta.T.astype(problem.inputs.dtype), axis=1)
         theta -= theta.mean(axis=0)  # the optimum has mean 0 over classes
         known = 1 + space.directions.shape[1]
         found = theta[:, 1:known] @ space.directions.T
         if theta.shape[1] > known:
             found += theta[:, known:]
         weights_of_parts, bias = everything.as_given(space, found, theta[:, 0])
+        each = np.split(weights_of_parts, np.cumsum([part.shape[1] for part in parts])[:-1], axis=1)
+        logits = sum(part @ w.T.astype(part.dtype) for part, w in zip(parts, each, strict=True))
+    logs = log_softmax(logits + bias, axis=1)
     loss = -float(np.average(logs[np.arange(len(y)), y], weights=sample_weight))
     return Solution(weights_of_parts, bias, choice.C, loss, share)
 
@@ -149,6 +153,7 @@ class _Features:
         self.weights = sample_weight / sample_weight.sum()
         self.centres = [self.weights.astype(part.dtype) @ part for part in parts]
         self.n_images, self.n_features = len(sample_weight), sum(part.shape[1] for part in parts)
+        self._precisions = GRAMS if sample_weight.max() <= MOST_UNEVEN else GRAMS[1:]
         self._grams: dict[type[np.floating[Any]], list[NDArray[Any]]] = {}
 
     def of(self, rows: NDArray[np.int64]) -> _Features:
@@ -157,14 +162,15 @@ class _Features:
     def prepare(self) -> None:
         """Compute what `space` needs whatever the share."""
         if self.n_images < self.n_features:
-            self._inner_products(GRAMS[0][0])
+            with _one_thread():
+                self._inner_products(self._precisions[0][0])
 
     def _inner_products(self, kind: type[np.floating[Any]]) -> list[NDArray[Any]]:
         """Return the images' inner products, of centred features to keep small differences."""
         if kind not in self._grams:
             pairs = zip(self.parts, self.centres, strict=True)
             centred = (part.astype(kind, copy=False) - centre for part, centre in pairs)
-            self._grams[kind] = [part @ part.T for part in centred]
+            self._grams[kind] = [one @ one.T for one in centred]
         return self._grams[kind]
 
     def space(self, share: float) -> _Space:
@@ -182,11 +188,10 @@ class _Features:
 
     def _spanned(self, scale: list[float]) -> Array:
         """Return coordinates with the inner products of the images, lower triangular."""
-        (single, more), (double, less) = GRAMS
-        try:
-            return self._root(scale, single, more)
-        except LinAlgError:  # rounding is larger than differences between images
-            return self._root(scale, double, less)
+        for kind, jitter in self._precisions[:-1]:
+            with suppress(LinAlgError):  # rounding is larger than differences between images
+                return self._root(scale, kind, jitter)
+        return self._root(scale, *GRAMS[-1])
 
     def _root(self, scale: list[float], kind: type[np.floating[Any]], jitter: float) -> Array:
         gram = np.zeros((self.n_images, self.n_images))
@@ -226,7 +231,9 @@ def _best_share(
     found: dict[float, _Choice] = {}
     search = _Search(of_compared, n_classes, compared.sample_weight)
     with ThreadPoolExecutor(1) as beside:
-        beside.submit(features.prepare)  # needed next, and the longest part on one thread
+        if compared is not features:
+            # needed next, and the longest part on one thread; an error occurs there again
+            beside.submit(features.prepare)
         for share in SHARES:
             found[share] = search.choose(compared.space(share))
             if found[share].loss > min(choice.loss for choice in found.values()):
@@ -331,9 +338,7 @@ class _Search:
         self.y, self.n_classes, self.sample_weight = y, n_classes, sample_weight
         counts = np.unique(y, return_counts=True)[1]
         self.is_possible = len(counts) > 1 and counts.max() > 1
-        if not self.is_possible:
-            return
-        folds = stratified_folds(y, seed=0)
+        folds = stratified_folds(y, seed=0) if self.is_possible else []
         self.weights = np.tile(sample_weight, (len(folds), 1))
         for fold, test in enumerate(folds):
             self.weights[fold, test] = 0

@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from ..core.errors import DataError
 from ..core.progress import SLOW_SECONDS, progress
 from .devices import computing_on
-from .iterators import OWN_MEMORY, copied
+from .iterators import FREE_BYTES, copied
 
 MIN_STEPS, MIN_EPOCHS = 200, 20
 EMA_SHARE, SWA_SHARE = 0.1, 0.25
@@ -95,7 +95,7 @@ class TrainBatches:
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         """Yield the batches of the next epoch."""
         # not in __init__: solved heads use no batches
-        if not self._done and self._device.type in OWN_MEMORY:
+        if not self._done and self._device.type in FREE_BYTES:
             self._pool = copied(self.X, self._device)
         passes = self._done * self.batch_size // len(self.y) + 1
         stop = min(self.steps, math.ceil(passes * len(self.y) / self.batch_size))

@@ -25,6 +25,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from skal.core.errors import DataError, DatasetNotFoundError
+from skal.core.kept import only_one
 from skal.datasets import ImageDataset, ImageRows, data_folder, index, load_dataset, pixel_cache
 from skal.datasets.decoding import Decoding, decode, decode_many
 from skal.datasets.folder import load_folder
@@ -1336,6 +1337,48 @@ def test_unchanged_files_are_not_decoded_again(
     assert len(counted.names) == 4 + 19  # at another size there is nothing to copy
 
 
+def test_files_that_exchange_names_exchange_pixels_though_size_and_times_are_equal(
+    root: Path, tmp_path: Path
+) -> None:
+    fill(root, "cat", "dog", suffix="bmp")
+    for path in root.rglob("*.bmp"):
+        os.utime(path, (10**9, 10**9))  # as archives made for a fixed date unpack
+    load(root)
+    (root / "cat/1.bmp").rename(root / "away")
+    (root / "dog/1.bmp").rename(root / "cat/1.bmp")
+    (root / "away").rename(root / "dog/1.bmp")
+    shutil.copy2(root / "cat/2.bmp", root / "dog/2.bmp")
+    paint(root / "dog/99.bmp", (9, 9, 9))
+    counted = Counted()
+    data = load(root, how=counted.how)
+    assert sorted(counted.names) == ["cat/1.bmp", "dog/1.bmp", "dog/2.bmp", "dog/99.bmp"]
+    assert_same(data, load(root, data_dir=tmp_path / "elsewhere"))
+
+
+def test_pixels_are_copied_from_the_cache_that_has_most(root: Path, tmp_path: Path) -> None:
+    fill(root, "cat", "dog", n=9)
+    load(root)
+    (root / "dog").rename(tmp_path / "dog")
+    load(root)
+    (tmp_path / "dog").rename(root / "dog")
+    paint(root / "cat/99.png", (9, 9, 9))
+    counted = Counted()
+    load(root, how=counted.how)
+    assert counted.names == ["cat/99.png"]
+
+
+def test_a_new_label_decodes_nothing(root: Path) -> None:
+    for k in range(12):
+        paint(root / f"{k}.png", (10 * k, 0, 0))
+    table, rows = root / "labels.csv", ["file,label", *(f"{k}.png,{'ab'[k % 2]}" for k in range(9))]
+    table.write_text("\n".join(rows[:8]))
+    load(root)
+    table.write_text("\n".join(rows))
+    counted = Counted()
+    load(root, how=counted.how)
+    assert counted.names == []
+
+
 def test_pixels_are_right_whatever_changes(root: Path, data_dir: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     fill(root, "cat", "dog", n=12)
@@ -1408,14 +1451,14 @@ def test_what_a_killed_process_decoded_is_used_though_the_folder_changed(
     paint(root / "dog/98.png", (9, 9, 8))
     load(root)
     assert partial.is_dir()
-    before = time.time() - 2 * 86_400
+    before = time.time() - 8 * 86_400
     os.utime(partial, (before, before))
     paint(root / "dog/97.png", (9, 9, 7))
     load(root)
     assert not partial.is_dir()
 
 
-def test_caches_of_earlier_states_go_when_they_are_a_day_old_but_the_last(
+def test_caches_of_earlier_states_go_when_unused_for_a_week_but_the_last(
     root: Path, data_dir: Path
 ) -> None:
     fill(root, "cat", "dog")
@@ -1425,11 +1468,22 @@ def test_caches_of_earlier_states_go_when_they_are_a_day_old_but_the_last(
         hashes_of(load(root).X)
         (new,) = {name for name in caches(data_dir) if "8px" in name} - set(made)
         made.append(new)
-        if step == 2:  # the first two were last used two days ago
+        if step == 2:  # the first two were last used a week ago
             for number, name in enumerate(made[:2]):
-                before = time.time() - 2 * 86_400 + number
+                before = time.time() - 8 * 86_400 + number
                 os.utime(data_dir / "cache" / name, (before, before))
     assert caches(data_dir) == sorted(made[2:])
+    # what is used stays, and what is being made
+    last, before = data_dir / "cache" / made[3], time.time() - 8 * 86_400
+    for name in made[2:]:
+        os.utime(data_dir / "cache" / name, (before, before))
+    load(root)
+    assert last.stat().st_mtime > before + 1
+    os.utime(last, (before, before))
+    paint(root / "cat/new-4.png", (9, 9, 4))
+    with only_one(data_dir / "cache" / f".{made[2]}.lock", "is made"):
+        load(root)
+    assert set(made[2:]) < set(caches(data_dir))
     left = [path for path in (data_dir / "cache").iterdir() if made[0] in path.name]
     assert [path.suffix for path in left] == [".lock"] * len(left)
 

@@ -79,6 +79,21 @@ class TestSolution:
         ours = softmax(X @ found.weights.T + found.bias, axis=1)
         np.testing.assert_allclose(ours, theirs.predict_proba(with_ones(X - center)), atol=5e-3)
 
+    def test_uneven_weights_do_not_tell_equal_images_apart(self) -> None:
+        rng = np.random.default_rng(0)
+        X = rng.standard_normal((400, 800))
+        X[:130] = X[0]
+        X = (X / np.linalg.norm(X, axis=1, keepdims=True)).astype(np.float32)
+        y = rng.integers(0, 4, 400)
+        weights = np.exp(1.5 * rng.standard_normal(400))
+        weights /= weights.mean()
+        assert weights.max() > 12
+        found = solve([X], y, 4, weights)
+        theirs, center = of_sklearn(X.astype(float), y, found.C, weights)
+        ours = softmax(X @ found.weights.T + found.bias, axis=1)
+        np.testing.assert_allclose(ours, theirs.predict_proba(with_ones(X - center)), atol=1e-3)
+        assert found.loss == pytest.approx(log_loss(y, ours, sample_weight=weights), abs=1e-4)
+
     @pytest.mark.parametrize("n", [100, 400])  # as many as are compared, and more
     def test_two_parts_are_one_with_their_share(self, n: int) -> None:
         X, y = problem(n, width=500)
@@ -178,7 +193,7 @@ class TestClassifier:
         X, y = features
         X = X.copy()
         X[3, 5] = value
-        with pytest.raises(DataError, match="X has features that are NaN or infinite"):
+        with pytest.raises(DataError, match="features of labelled images are NaN or infinite"):
             head().fit(X[:100], y[:100])
 
     def test_it_is_the_head_of_a_frozen_backbone(

@@ -605,7 +605,7 @@ class TestResident:
     def free(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """Free bytes, of which half may be used."""
         free = [2**30]
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 2**30))
+        monkeypatch.setitem(batches_module.FREE_BYTES, "cpu", lambda device: free[0])
         return free
 
     def test_it_is_copied_once_while_it_lives(self) -> None:
@@ -632,8 +632,6 @@ class TestResident:
         self, tiny: skal.ImageDataset, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings = {**FAST, "max_candidates": 40}
-        expected = skal.run(tiny, "badge", **settings, seed=3)
-        monkeypatch.setattr(batches_module, "OWN_MEMORY", {"cpu"})
         copied: list[int] = []
         copy_to = batches_module._copy_to
         monkeypatch.setattr(
@@ -641,6 +639,9 @@ class TestResident:
         )
         found = skal.run(tiny, "badge", **settings, seed=3)
         assert copied.count(90) == 1  # the pool, once for all rounds
+        assert set(copied) & {row["n_labeled"] for row in found.rounds}  # what is trained on, too
+        monkeypatch.delitem(batches_module.FREE_BYTES, "cpu")
+        expected = skal.run(tiny, "badge", **settings, seed=3)
         assert found.queries == expected.queries
         X = tiny.X_test
         assert np.array_equal(
