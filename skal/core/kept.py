@@ -85,6 +85,11 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
+def is_partial(path: Path) -> bool:
+    """Return whether a path is one of `partial_of`."""
+    return path.name.startswith(".") and path.suffix == ".partial"
+
+
 def find(path: Path) -> Facts | None:
     """Return the facts of a cached result, or None if it is missing, not sealed, or damaged."""
     seal = _seal(path)
@@ -136,7 +141,9 @@ def discard(path: Path) -> None:
     """
     from filelock import FileLock, Timeout
 
-    name = path.name.removeprefix(".").removesuffix(".partial")
+    for left in path.parent.glob(f".*.{'[0-9a-f]' * 32}.tmp/"):  # of a killed process
+        _remove(left)
+    name = path.name[1:].removesuffix(".partial") if is_partial(path) else path.name
     lock = FileLock(path.with_name(f".{name}.lock"))
     with suppress(OSError, Timeout), lock.acquire(blocking=False):
         if os.access(path, os.W_OK):

@@ -15,16 +15,17 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from glob import escape
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.durable import remove_leftovers, sha256, write_atomic
 from ..core.errors import DataError
-from ..core.kept import Facts, discard, find, kept, partial_of, told_where
+from ..core.kept import Facts, discard, find, is_partial, kept, partial_of, told_where
 from ..core.memory import gib, take_mapped
 from ..core.progress import progress
 from ..core.text import counted, plural
@@ -38,7 +39,7 @@ from .survey import survey
 
 SHARD_BYTES = 2**26
 """Bytes of pixels that are synced to disk before the progress file records them."""
-PIXELS, PROGRESS, STATES, HASHES = "pixels.npy", "progress.json", "states.npy", "hashes.npy"
+PIXELS, PROGRESS, STATES, HASHES = "pixels.npy", "progress.json", "states.bin", "hashes.npy"
 STATE_BYTES = 16
 UNUSED_SECONDS = 7 * 86_400.0
 """Time without use after which a cache of an earlier state of a folder may be removed."""
@@ -106,7 +107,8 @@ def _kept_pixels(cache: Path, source: _Source) -> Facts:
             is_source = earlier is not None and other == earlier.cache
             if not is_source and time.time() - _last_use(other) > UNUSED_SECONDS:
                 discard(other)
-                discard(other.with_name(f"{other.name}.{HASHES}"))
+                if not is_partial(other):
+                    discard(other.with_name(f"{other.name}.{HASHES}"))
         return _decode_into(partial, source, earlier)
 
     with suppress(OSError):
@@ -134,8 +136,9 @@ def _others(cache: Path, source: _Source) -> Iterator[tuple[Path, _Progress]]:
     others = [path for place in places for path in cache.parent.glob(place) if path not in own]
     for other in sorted(others, key=_last_use, reverse=True):
         done = _Progress.read(other)
-        is_partial = other.name.startswith(".")
-        if done.kind == source.kind and (is_partial or find(other) is not None):
+        # on Windows the process that writes a partial cache could not rename what another reads
+        is_usable = os.name != "nt" if is_partial(other) else find(other) is not None
+        if done.kind == source.kind and is_usable:
             yield other, done
 
 
@@ -151,7 +154,8 @@ def _earlier(others: list[tuple[Path, _Progress]], source: _Source) -> _Earlier 
     best, most = None, 0
     for other, done in others:
         try:
-            known = np.delete(np.load(other / STATES)[: done.n_files], done.skipped_at)
+            states = np.frombuffer((other / STATES).read_bytes(), f"S{STATE_BYTES}")
+            known = np.delete(states[: done.n_files], done.skipped_at)
             pixels = _pixels_of(other, done, source.how.size)
         except (OSError, ValueError, IndexError):  # removed, or left by a killed process
             continue
@@ -166,11 +170,8 @@ def _earlier(others: list[tuple[Path, _Progress]], source: _Source) -> _Earlier 
 
 def _pixels_of(other: Path, done: _Progress, size: int) -> Images:
     """Map the decoded pixels of a cache, which may be partial."""
-    with (other / PIXELS).open("rb") as file:
-        np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
-        np.lib.format.read_array_header_1_0(file)  # type: ignore[no-untyped-call]
-        shape = (done.n_kept, 3, size, size)
-        return np.memmap(file, np.uint8, "r", file.tell(), shape)
+    start, shape = _write_header(BytesIO(), done.n_kept, size), (done.n_kept, 3, size, size)
+    return np.memmap(other / PIXELS, np.uint8, "r", start, shape)
 
 
 def ranges_of(root: Path, files: list[ImageFile], how: Decoding, cache_dir: Path) -> Ranges:
@@ -211,35 +212,41 @@ def _key(*facts: object) -> str:
 
 
 def states_of(root: Path, files: list[ImageFile]) -> tuple[str, Hashes]:
-    """Return a hash of the states of all files, and one of each.
+    """Return a hash of the states of all files, and one of each, by its size and time.
 
-    The latter also change when files exchange names, or one is copied over another with its times:
-    pixels are only copied for the same hash. Links to a file change it, too, and cost a decoding.
+    Where files of a folder have the same size and time, as in some archives, their inode and the
+    time of any change count, too, so that files that exchange names are noticed.
     """
-    contents, hashes = hashlib.sha256(), bytearray()
     start = os.path.join(root.resolve(), "")  # noqa: PTH118 (Path is slow in a million)
-    for file in progress(files, desc="looking for changes", unit="file"):
-        state, changed_at = _state(start + file.path)
-        text = f"{state} {start}{file.path}\n".encode(errors="surrogateescape")
+    looked = progress(files, desc="looking for changes", unit="file")
+    found = np.array([_status(start + file.path) for file in looked], np.int64).reshape(-1, 5)
+    both = found[:, 0] * 2**40 + found[:, 1]  # of size and time; wraps around
+    _, kinds, counts = np.unique(both, return_inverse=True, return_counts=True)
+    found[counts[kinds] == 1, 3:] = 0
+    contents, hashes = hashlib.sha256(), bytearray()
+    for file, numbers in zip(files, found.tolist(), strict=True):
+        text = f"{numbers} {start}{file.path}\n".encode(errors="surrogateescape")
         contents.update(text)
-        hashes += hashlib.blake2b(b"%d %b" % (changed_at, text), digest_size=STATE_BYTES).digest()
+        hashes += hashlib.blake2b(text, digest_size=STATE_BYTES).digest()
     return contents.hexdigest()[:16], np.frombuffer(bytes(hashes), f"S{STATE_BYTES}")
 
 
 def file_state(path: str) -> str:
     """Return text that changes when a file is written or its read permission changes."""
-    return _state(path)[0]
+    size, modified, is_readable, *_ = _status(path)
+    return "unreadable" if size < 0 else f"{size} {modified} {bool(is_readable)}"
 
 
-def _state(path: str) -> tuple[str, int]:
-    """Return the text of `file_state`, and when the file was last changed in any way, in ns."""
+def _status(path: str) -> tuple[int, int, int, int, int]:
+    """Return size, time of writing, whether it can be read, time of any change, and inode."""
     try:
         file, _ = page_of(path)
         status = os.stat(file)  # noqa: PTH116 (Path is slow in a million)
-        state = f"{status.st_size} {status.st_mtime_ns} {os.access(file, os.R_OK)}"
-        return state, status.st_ctime_ns
+        is_readable = os.access(file, os.R_OK)
     except OSError:
-        return "unreadable", 0
+        return -1, 0, 0, 0, 0
+    inode = status.st_ino % 2**63  # of some file systems it is larger
+    return status.st_size, status.st_mtime_ns, is_readable, status.st_ctime_ns, inode
 
 
 def _decode_into(folder: Path, source: _Source, earlier: _Earlier | None) -> Facts:
@@ -247,7 +254,7 @@ def _decode_into(folder: Path, source: _Source, earlier: _Earlier | None) -> Fac
     size, paths = source.how.size, source.paths
     folder.mkdir(exist_ok=True)
     remove_leftovers(folder)
-    np.save(folder / STATES, source.states)
+    write_atomic(folder / STATES, source.states.tobytes())
     (folder / PIXELS).touch()
     with (folder / PIXELS).open("r+b") as out:
         header, one_image = _write_header(out, len(paths), size), 3 * size * size
@@ -287,7 +294,7 @@ class _Progress:
         """Return the progress of an interrupted process; none if the file is invalid."""
         try:
             done = cls(**json.loads((folder / PROGRESS).read_text()))
-        except (FileNotFoundError, TypeError, ValueError):
+        except (OSError, TypeError, ValueError):
             return cls()
         return done if done.is_sound else cls()
 
@@ -389,7 +396,7 @@ def _check_space(folder: Path, needed: int) -> None:
         )
 
 
-def _write_header(out: BinaryIO, n_images: int, size: int) -> int:
+def _write_header(out: IO[bytes], n_images: int, size: int) -> int:
     """Write the header of a .npy file; its length does not depend on the number of images."""
     np.lib.format.write_array_header_1_0(  # type: ignore[no-untyped-call]
         out, {"descr": "|u1", "fortran_order": False, "shape": (n_images, 3, size, size)}

@@ -192,7 +192,11 @@ class Numbering:
         new = sorted(there.keys() - known.values() if known else there)
         elsewhere = [*itertools.chain(*others)]
         absent = (n for n in contents if known.get(n) not in there)
-        sought = {n: contents[n][:2] for n in (*elsewhere, *absent)}
+        # of images that were alike, those with a label find the file first
+        ranked = sorted(
+            (*elsewhere, *absent), key=lambda n: (n not in self._labels, n not in self._answers)
+        )
+        sought = {n: contents[n][:2] for n in ranked}
         sizes = {size for size, _ in sought.values()}
         candidates = [*new, *(known[n] for n in elsewhere)]
         if sought:

@@ -1276,7 +1276,7 @@ def test_killed_decoding_goes_on_at_its_last_whole_shard(
     assert [path for path, _ in data.skipped] == ["cat/3.png", "dog/7.png"]
     (name,) = caches(data_dir)
     files = sorted(path.name for path in (data_dir / "cache" / name).iterdir())
-    assert files == ["pixels.npy", "progress.json", "states.npy"]
+    assert files == ["pixels.npy", "progress.json", "states.bin"]
 
 
 def test_pixels_that_were_written_after_the_last_whole_shard_do_not_count(
@@ -1347,12 +1347,27 @@ def test_files_that_exchange_names_exchange_pixels_though_size_and_times_are_equ
     (root / "cat/1.bmp").rename(root / "away")
     (root / "dog/1.bmp").rename(root / "cat/1.bmp")
     (root / "away").rename(root / "dog/1.bmp")
+    assert_same(load(root), load(root, data_dir=tmp_path / "exchanged"))
     shutil.copy2(root / "cat/2.bmp", root / "dog/2.bmp")
     paint(root / "dog/99.bmp", (9, 9, 9))
     counted = Counted()
     data = load(root, how=counted.how)
-    assert sorted(counted.names) == ["cat/1.bmp", "dog/1.bmp", "dog/2.bmp", "dog/99.bmp"]
+    assert sorted(counted.names) == ["dog/2.bmp", "dog/99.bmp"]
     assert_same(data, load(root, data_dir=tmp_path / "elsewhere"))
+    (root / "cat").rename(root / "away")
+    (root / "dog").rename(root / "cat")
+    (root / "away").rename(root / "dog")
+    assert_same(load(root), load(root, data_dir=tmp_path / "folders exchanged"))
+
+
+def test_files_that_exchange_names_before_decoding_resumes_are_decoded_again(
+    root: Path, half_decoded: ImageDataset, tmp_path: Path
+) -> None:
+    for one, other in (("cat/0.png", "dog/1.png"), ("cat/1.png", "dog/2.png")):
+        (root / one).rename(root / "away")
+        (root / other).rename(root / one)
+        (root / "away").rename(root / other)
+    assert_same(load(root), load(root, data_dir=tmp_path / "exchanged"))
 
 
 def test_pixels_are_copied_from_the_cache_that_has_most(root: Path, tmp_path: Path) -> None:
@@ -1417,7 +1432,7 @@ def test_a_stop_while_unchanged_files_are_copied_loses_nothing(root: Path, tmp_p
     assert_same(data, load(root, data_dir=tmp_path / "elsewhere"))
 
 
-@pytest.mark.parametrize("name", ["pixels.npy", "states.npy"])
+@pytest.mark.parametrize("name", ["pixels.npy", "states.bin"])
 def test_nothing_is_copied_from_a_damaged_cache(
     root: Path, data_dir: Path, tmp_path: Path, name: str
 ) -> None:
@@ -1434,14 +1449,14 @@ def test_nothing_is_copied_from_a_damaged_cache(
     assert_same(data, load(root, data_dir=tmp_path / "elsewhere"))
 
 
-@pytest.mark.parametrize("damage", [None, "states.npy", "pixels.npy"])
+@pytest.mark.parametrize("damage", [None, "states.bin", "pixels.npy"])
 def test_what_a_killed_process_decoded_is_used_though_the_folder_changed(
     root: Path, half_decoded: ImageDataset, tmp_path: Path, data_dir: Path, damage: str | None
 ) -> None:
     paint(root / "dog/99.png", (9, 9, 9))
     (partial,) = data_dir.glob("cache/.*.partial")
     if damage is not None:
-        os.truncate(partial / damage, 150)
+        os.truncate(partial / damage, 0 if damage == "states.bin" else 150)
     counted = Counted()
     data = load(root, how=counted.how)
     folders = [name.split("/")[0] for name in counted.names]

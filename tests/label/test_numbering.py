@@ -476,3 +476,22 @@ def test_a_label_goes_with_its_file_to_the_place_of_an_image_once_answered(
     (ten / "4.bmp").replace(ten / "1.bmp")
     before["1.bmp"] = before.pop("4.bmp")
     assert labelled(ten) == before
+
+
+@pytest.mark.parametrize("before", ["skip", "label and undo"])
+def test_a_label_finds_its_file_before_an_image_that_was_alike_and_has_none(
+    tmp_path: Path, before: str
+) -> None:
+    for n in range(6):
+        draw(tmp_path / f"{n}.bmp", n)
+    with closing(LabelProject.open(tmp_path, ["cat", "dog"])) as project:
+        number = project.numbers["4.bmp"]
+        if before == "skip":
+            project.record([Action("ann", "skip", number)])
+        else:
+            (done,) = project.record([Action("ann", "label", number, 0)])
+            project.record([Action("ann", "undo", number, undoes=done)])
+    (tmp_path / "4.bmp").replace(tmp_path / "1.bmp")
+    label(tmp_path, {"1.bmp": 1})
+    (tmp_path / "1.bmp").rename(tmp_path / "new.bmp")
+    assert {path: found for path, (found, _) in labelled(tmp_path).items()} == {"new.bmp": 1}
